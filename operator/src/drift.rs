@@ -1,0 +1,45 @@
+//! Whether a live object still is as we applied it. Pure.
+
+use serde_json::Value;
+
+/// True when `live` holds everything that `desired` says. Other managers' fields
+/// and the API server's defaults do not count; lists must have the same length.
+#[must_use]
+pub fn contains(live: &Value, desired: &Value) -> bool {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, value)| {
+            match live.get(key) {
+                Some(found) => contains(found, value),
+                // An empty map or list is the same as none.
+                None => value.is_null() || is_empty(value),
+            }
+        }),
+        (Value::Array(live), Value::Array(desired)) => {
+            live.len() == desired.len() && live.iter().zip(desired).all(|(l, d)| contains(l, d))
+        }
+        _ => live == desired,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_ours_counts() {
+        let live = json!({"a": 1, "labels": {"ours": "x", "theirs": "y"}, "list": [{"n": 1, "default": true}]});
+        assert!(contains(&live, &json!({"labels": {"ours": "x"}, "list": [{"n": 1}], "none": {}})));
+        assert!(!contains(&live, &json!({"labels": {"ours": "z"}})));
+        assert!(!contains(&live, &json!({"list": []})));
+        assert!(!contains(&live, &json!({"gone": 1})));
+    }
+}
