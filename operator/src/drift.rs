@@ -10,8 +10,8 @@ pub fn contains(live: &Value, desired: &Value) -> bool {
         (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, value)| {
             match live.get(key) {
                 Some(found) => contains(found, value),
-                // An empty map or list is the same as none.
-                None => value.is_null() || is_empty(value),
+                // The API server leaves out empty maps and lists, and false.
+                None => is_nothing(value),
             }
         }),
         (Value::Array(live), Value::Array(desired)) => {
@@ -21,8 +21,9 @@ pub fn contains(live: &Value, desired: &Value) -> bool {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+fn is_nothing(value: &Value) -> bool {
     match value {
+        Value::Null | Value::Bool(false) => true,
         Value::Object(fields) => fields.is_empty(),
         Value::Array(items) => items.is_empty(),
         _ => false,
@@ -37,7 +38,10 @@ mod tests {
     #[test]
     fn only_what_is_ours_counts() {
         let live = json!({"a": 1, "labels": {"ours": "x", "theirs": "y"}, "list": [{"n": 1, "default": true}]});
-        assert!(contains(&live, &json!({"labels": {"ours": "x"}, "list": [{"n": 1}], "none": {}})));
+        assert!(contains(
+            &live,
+            &json!({"labels": {"ours": "x"}, "list": [{"n": 1}], "none": {}, "off": false})
+        ));
         assert!(!contains(&live, &json!({"labels": {"ours": "z"}})));
         assert!(!contains(&live, &json!({"list": []})));
         assert!(!contains(&live, &json!({"gone": 1})));

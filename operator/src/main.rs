@@ -68,11 +68,9 @@ async fn main() -> ExitCode {
         Command::Run(run) => {
             let filter =
                 EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_writer(std::io::stderr)
-                .json()
-                .init();
+            let logs =
+                tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+            logs.json().with_current_span(false).with_span_list(false).init();
             let _ = rustls::crypto::ring::default_provider().install_default();
             match lead(run).await {
                 Ok(()) => ExitCode::SUCCESS,

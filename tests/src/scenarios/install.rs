@@ -1,0 +1,140 @@
+//! Helm and the operator's own life.
+
+use super::autoscale::helm_upgrade;
+use super::{gateways, open_gateway};
+use crate::cluster::{DEADLINE, Namespace, Outcome, ensure, root, run, wait_for};
+use serde_json::json;
+use std::time::Duration;
+
+pub async fn operator_upgrade(namespace: Namespace) -> Outcome<String> {
+    namespace.apply(&json!({"gateway": open_gateway()})).await?;
+    namespace.ready().await?;
+    gateways(&namespace, 2, 60).await?;
+    let before = namespace.gateways().await?;
+    // A newer operator brings newer default images.
+    helm_upgrade(&["--set", "podAnnotations.upgraded=yes,defaultImages.gateway=localhost/realtime-gateway:next,defaultImages.redis=localhost/redis:next"]).await?;
+    settled(&namespace, &before).await?;
+    // Adopted only when the user says so.
+    namespace
+        .kubectl(&["annotate", "rtc", "chat", "realtime-operator.dev/adopt-defaults=true"])
+        .await?;
+    wait_for("new defaults are adopted", DEADLINE, async || {
+        let defaults =
+            namespace.chat().await?.status.and_then(|s| s.gateway?.defaults).unwrap_or_default();
+        ensure(defaults.gateway_image.ends_with(":next"), defaults.gateway_image)
+    })
+    .await?;
+    helm_upgrade(&["--set", "podAnnotations=null,defaultImages.gateway=localhost/realtime-gateway:dev,defaultImages.redis=localhost/redis:dev"]).await?;
+    // A restart never lowers the fleet: the window begins anew.
+    let other = json!({"gateway": open_gateway(), "autoscaling": {"mode": "BuiltIn", "min": 1, "max": 6, "scaleDownWindowSeconds": 60}});
+    namespace.apply(&other).await?;
+    namespace
+        .kubectl(&[
+            "annotate",
+            "rtc",
+            "chat",
+            "realtime-operator.dev/adopt-defaults=true",
+            "--overwrite",
+        ])
+        .await?;
+    gateways(&namespace, 2, 120).await?;
+    let before = namespace.gateways().await?;
+    let operator = [
+        "-n",
+        "realtime-system",
+        "delete",
+        "pod",
+        "-l",
+        "app.kubernetes.io/name=realtime-operator",
+        "--grace-period=0",
+        "--force",
+    ];
+    for _ in 0..3 {
+        run("kubectl", &operator, "").await?;
+        settled(&namespace, &before).await?;
+    }
+    Ok("new default images: no pod touched until adopted; 3 operator kills within the window: no pod touched".into())
+}
+
+/// The operator is up and for ten seconds no gateway comes or goes.
+async fn settled(namespace: &Namespace, wanted: &[(String, String, bool)]) -> Outcome {
+    let status =
+        ["-n", "realtime-system", "rollout", "status", "deploy/realtime-operator", "--timeout=90s"];
+    run("kubectl", &status, "").await?;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = namespace.gateways().await?;
+        ensure(now == wanted, format!("gateways changed: {now:?}"))?;
+    }
+    Ok(())
+}
+
+pub async fn helm_twice(_namespace: Namespace) -> Outcome<String> {
+    helm_upgrade(&["--server-side=true"]).await?;
+    let chart = root().join("charts/realtime-operator");
+    let manifest = async || {
+        run("helm", &["get", "manifest", "realtime-operator", "-n", "realtime-system"], "").await
+    };
+    let first = manifest().await?;
+    helm_upgrade(&["--server-side=true"]).await?;
+    ensure(manifest().await? == first, "two upgrades render differently")?;
+    // kubectl diff exits with 1 when the live objects differ.
+    let text = manifest().await?;
+    run(
+        "kubectl",
+        &["diff", "--server-side", "--field-manager=helm", "--force-conflicts", "-f", "-"],
+        &text,
+    )
+    .await?;
+    run(
+        "helm",
+        &[
+            "lint",
+            &chart.to_string_lossy(),
+            "--set",
+            "defaultImages.gateway=a,defaultImages.redis=b",
+        ],
+        "",
+    )
+    .await?;
+    Ok("2 upgrades, no conflict, kubectl diff is empty, helm lint is clean".into())
+}
+
+pub async fn delete_offline(namespace: Namespace) -> Outcome<String> {
+    namespace.apply(&json!({"gateway": open_gateway()})).await?;
+    namespace.ready().await?;
+    let scale = |n: &'static str| async move {
+        run("kubectl", &["-n", "realtime-system", "scale", "deploy/realtime-operator", n], "").await
+    };
+    scale("--replicas=0").await?;
+    let deleted = async {
+        namespace.kubectl(&["delete", "rtc", "chat", "--timeout=60s"]).await?;
+        wait_for("everything is gone", DEADLINE, async || {
+            let mut left = 0;
+            for kind in
+                ["rs", "statefulset", "pods", "services", "pdb", "networkpolicies", "secrets"]
+            {
+                left += namespace.list(kind).await?.len();
+            }
+            ensure(left == 0, format!("{left} objects are left"))
+        })
+        .await
+    }
+    .await;
+    scale("--replicas=1").await?;
+    run(
+        "kubectl",
+        &[
+            "-n",
+            "realtime-system",
+            "rollout",
+            "status",
+            "deploy/realtime-operator",
+            "--timeout=90s",
+        ],
+        "",
+    )
+    .await?;
+    deleted?;
+    Ok("no finalizer: all children went with the resource while no operator ran".into())
+}
