@@ -42,6 +42,8 @@ pub struct Load {
     pub sources: Vec<IpAddr>,
     /// Rooms to spread over.
     pub rooms: usize,
+    /// Messages published a second, by the first client of each room in turn.
+    pub publish: u32,
 }
 
 impl Load {
@@ -107,14 +109,30 @@ impl Load {
         let mut socket = tokio::time::timeout(Duration::from_secs(15), connect).await??;
         socket.send(Message::Text("40".into())).await?;
         let mut open = Open { counters, counted: false };
-        while let Some(message) = socket.next().await {
+        let room = format!("load-{}", index % self.rooms.max(1));
+        // The first client of each room publishes its share.
+        let publishes = index < self.rooms && self.publish > 0;
+        let share =
+            Duration::from_secs_f64(self.rooms.max(1) as f64 / f64::from(self.publish.max(1)));
+        let mut pace = tokio::time::interval(share);
+        loop {
+            let message = tokio::select! {
+                message = socket.next() => match message {
+                    Some(message) => message,
+                    None => return Ok(None),
+                },
+                _ = pace.tick(), if publishes && open.counted => {
+                    let send = format!(r#"42["sendMessage","{room}",{{"from":{index}}}]"#);
+                    socket.send(Message::Text(send.into())).await?;
+                    continue;
+                }
+            };
             match message {
                 Ok(Message::Text(text)) if text.as_str() == "2" => {
                     socket.send(Message::Text("3".into())).await?
                 }
                 Ok(Message::Text(text)) if text.starts_with("40") => {
                     open.count();
-                    let room = format!("load-{}", index % self.rooms.max(1));
                     let join = format!(r#"420["joinRoom","{room}"]"#);
                     socket.send(Message::Text(join.into())).await?;
                 }
@@ -129,7 +147,6 @@ impl Load {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(None)
     }
 }
 

@@ -87,6 +87,10 @@ impl WebSocket {
                 match Pin::new(&mut self.stream).poll_flush(cx) {
                     Poll::Ready(Ok(())) => self.flushed(metrics),
                     Poll::Ready(Err(error)) => return Poll::Ready(Event::Ended(reason(&error))),
+                    // Who does not read will not read the rest either.
+                    Poll::Pending if session.closed() == Some(CloseReason::SlowConsumer) => {
+                        return Poll::Ready(Event::Ended(CloseReason::SlowConsumer));
+                    }
                     Poll::Pending => break,
                 }
             }

@@ -44,6 +44,8 @@ pub struct PodView {
     pub running: bool,
     /// The scheduler found no node.
     pub unschedulable: bool,
+    /// A container cannot start or keeps failing.
+    pub stuck: bool,
     /// Open connections in the last sample.
     pub connections: i64,
     /// Handshakes between the last two samples.
@@ -122,6 +124,7 @@ fn view(pod: &Pod, observed: &Observed, now: SystemTime) -> PodView {
         ready: pod.ready,
         running: pod.running,
         unschedulable: pod.unschedulable,
+        stuck: pod.trouble.is_some(),
         connections: sample.map_or(0, |s| i64::try_from(s.connections).unwrap_or(i64::MAX)),
         accepts: dated.and_then(|d| d.accepts),
         gateway_lag_ms: milliseconds as i64,
@@ -235,7 +238,7 @@ fn is_going(pod: &PodView) -> bool {
 }
 
 fn is_broken(pod: &PodView) -> bool {
-    let late = pod.age.is_some_and(|age| age > STARTING_MAX) || pod.unschedulable;
+    let late = pod.age.is_some_and(|age| age > STARTING_MAX) || pod.unschedulable || pod.stuck;
     !pod.ready && pod.stage == Stage::Serving && pod.connections == 0 && late
 }
 

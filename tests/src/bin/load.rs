@@ -28,6 +28,9 @@ struct Args {
     /// Rooms to join, in turn.
     #[arg(long, default_value_t = 50)]
     rooms: usize,
+    /// Messages published a second over all rooms.
+    #[arg(long, default_value_t = 20)]
+    publish: u32,
 }
 
 #[tokio::main]
@@ -35,8 +38,8 @@ async fn main() {
     let args = Args::parse();
     let counters = Arc::new(Counters::default());
     let (stop, stopped) = watch::channel(false);
-    let Args { target, connections, rate, sources, rooms } = args;
-    let load = Load { target, connections, rate, sources, rooms };
+    let Args { target, connections, rate, sources, rooms, publish } = args;
+    let load = Load { target, connections, rate, sources, rooms, publish };
     let running = tokio::spawn(load.run(Arc::clone(&counters), stopped));
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut stdin = tokio::io::stdin();
