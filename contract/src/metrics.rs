@@ -176,6 +176,12 @@ pub const OPERATOR: &[Metric] = &[
     ),
     metric("realtime_operator_scrapes", Kind::Counter, &["result"], "Gateway samples asked for"),
     metric(
+        "realtime_operator_watch_errors",
+        Kind::Counter,
+        &["kind"],
+        "Watches of the API server that failed and are tried again",
+    ),
+    metric(
         "realtime_operator_sample_age_seconds",
         Kind::Gauge,
         &["namespace", "name"],

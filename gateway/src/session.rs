@@ -200,7 +200,7 @@ impl Session {
             let mut state = self.state();
             let before = state.outbox.bytes();
             let was_open = state.outbox.closed().is_none();
-            let pushed = state.outbox.push(unit).is_ok();
+            let pushed = state.outbox.push(unit);
             self.metrics.outbox_bytes.inc_by(difference(state.outbox.bytes(), before));
             (pushed, was_open && state.outbox.closed().is_some())
         };

@@ -1,5 +1,7 @@
 //! Raw bytes against a gateway: what stock clients never send, and what peers may not.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use futures_util::{SinkExt as _, StreamExt as _};

@@ -1,5 +1,7 @@
 //! Unmodified socket.io-client from npm against real gateways and a real Redis.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use support::{Redis, gateway, node, round_robin};

@@ -164,7 +164,7 @@ impl Applier {
         let live = observed.children.get(&(desired.kind, name.to_owned()));
         if let Some(live) = live {
             let value = serde_json::to_value(&**live).unwrap_or_default();
-            if drift::contains(&value, &desired.object) {
+            if drift::is_applied(&value, &desired.object) {
                 return Ok(());
             }
             if self.lowers(&value, desired) {

@@ -10,7 +10,7 @@ use crate::observe::{Dated, Observed, observe};
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::{Installed, Settings};
 use crate::status;
-use crate::stores::{Namespaces, Stores, resource};
+use crate::stores::{Namespaces, Stores, resource, without_errors};
 use contract::internal::Sample;
 use contract::labels::FIELD_MANAGER;
 use contract::sign::Keys;
@@ -19,7 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::json;
 use std::collections::HashMap;
@@ -92,7 +92,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let (stores, children, pods) = Stores::new(&client, &namespaces);
+    let (stores, children, pods) = Stores::new(&client, &namespaces, &metrics);
     let gateways = Gateways::default();
     let context = Arc::new(Context {
         applier: Applier::new(client.clone(), gateways.clone(), Arc::clone(&metrics)),
@@ -103,11 +103,14 @@ pub async fn run(
         stores: stores.clone(),
         installed,
         gateways,
-        metrics,
+        metrics: Arc::clone(&metrics),
     });
     let clusters: Api<RealtimeCluster> = namespaces.api(&client);
     let config = kube::runtime::controller::Config::default().concurrency(CONCURRENCY);
-    let mut controller = Controller::new(clusters, watcher::Config::default()).with_config(config);
+    let (reader, writer) = kube::runtime::reflector::store();
+    let watch = watcher(clusters, watcher::Config::default()).default_backoff().reflect(writer);
+    let watch = without_errors(watch.touched_objects(), "RealtimeCluster", &metrics);
+    let mut controller = Controller::for_stream(watch, reader).with_config(config);
     for (kind, stream) in children {
         controller = controller.owns_stream_with(stream, resource(kind));
     }

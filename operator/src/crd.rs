@@ -421,3 +421,65 @@ fn drop_formats(value: &mut serde_json::Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_crd_has_the_two_defaults_of_rule_5_and_nothing_that_makes_gitops_drift() {
+        let crd = definition();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        assert_eq!(schema["status"]["default"], json!({"observedGeneration": -1}));
+        assert_eq!(schema["spec"]["properties"]["gateway"]["default"], json!({}));
+        assert_eq!(
+            schema["spec"]["properties"]["gateway"]["properties"]["replicas"]["default"],
+            json!(2)
+        );
+        let text = crd.to_string();
+        assert_eq!(text.matches("\"default\":").count(), 3, "a default was added");
+        assert!(
+            !text.contains("[]") && !text.contains(":null"),
+            "empty lists and nulls are never in sync"
+        );
+        assert!(text.len() < 256 * 1024, "too large for an annotation");
+    }
+
+    /// The rules of the CRD, run here without a cluster.
+    fn refusal(spec: &Value) -> String {
+        let mut cluster: RealtimeCluster = serde_json::from_value(json!({
+            "apiVersion": "realtime-operator.dev/v1alpha1", "kind": "RealtimeCluster",
+            "metadata": {"name": "lobby"}, "spec": spec,
+        }))
+        .unwrap();
+        cluster.status = None;
+        match cluster.validate_cel() {
+            Ok(()) => String::new(),
+            Err(errors) => format!("{errors:?}"),
+        }
+    }
+
+    #[test]
+    fn rules_across_fields_name_the_remedy() {
+        assert_eq!(refusal(&json!({})), "");
+        assert_eq!(refusal(&json!({"redis": {"mode": "None"}, "gateway": {"replicas": 1}})), "");
+        for (spec, words) in [
+            (json!({"redis": {"mode": "None"}}), "set gateway.replicas to 1"),
+            (json!({"autoscaling": {"mode": "BuiltIn"}}), "need autoscaling.max"),
+            (
+                json!({"autoscaling": {"mode": "BuiltIn", "min": 3, "max": 2}}),
+                "must not be greater",
+            ),
+            (json!({"affinity": {"timeoutSeconds": 5}}), "needs affinity.mode ClientIP"),
+            (json!({"gateway": {"routes": [{"name": "a", "event": "a"}]}}), "exactly one of"),
+            (
+                json!({"gateway": {"drain": {"deadlineSeconds": 60}, "terminationGraceSeconds": 30}}),
+                "terminationGraceSeconds must be at least",
+            ),
+        ] {
+            let found = refusal(&spec);
+            assert!(found.contains(words), "{spec}: {found}");
+        }
+    }
+}

@@ -22,6 +22,7 @@ pub struct Metrics {
     pub writes: Family<Labels, Counter>,
     pub drift: Family<Labels, Counter>,
     pub scrapes: Family<Labels, Counter>,
+    pub watch_errors: Family<Labels, Counter>,
     pub sample_age: Family<Labels, Gauge<f64, AtomicU64>>,
     pub desired: Family<Labels, Gauge>,
     registry: Registry,
@@ -48,6 +49,7 @@ impl Default for Metrics {
             writes: add(r, "realtime_operator_writes", Family::default()),
             drift: add(r, "realtime_operator_drift_corrected", Family::default()),
             scrapes: add(r, "realtime_operator_scrapes", Family::default()),
+            watch_errors: add(r, "realtime_operator_watch_errors", Family::default()),
             sample_age: add(r, "realtime_operator_sample_age_seconds", Family::default()),
             desired: add(r, "realtime_operator_desired_replicas", Family::default()),
             registry,
@@ -90,6 +92,7 @@ mod tests {
             ("realtime_operator_writes", &metrics.writes),
             ("realtime_operator_drift_corrected", &metrics.drift),
             ("realtime_operator_scrapes", &metrics.scrapes),
+            ("realtime_operator_watch_errors", &metrics.watch_errors),
         ] {
             counters.get_or_create(&touch(name)).inc();
         }

@@ -1,6 +1,7 @@
 //! Caches of the objects we own: one watch a kind, shared by reconciling and observing.
 
 use crate::decide::objects::Kind;
+use crate::metrics::Metrics;
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -38,6 +39,7 @@ impl Stores {
     pub fn new(
         client: &Client,
         namespaces: &Namespaces,
+        metrics: &Arc<Metrics>,
     ) -> (Self, Vec<(Kind, Touched)>, TouchedPods) {
         let only_ours =
             watcher::Config::default().labels("app.kubernetes.io/name=realtime-cluster");
@@ -53,14 +55,15 @@ impl Stores {
             };
             let watch =
                 watcher(api, only_ours.clone()).default_backoff().reflect(writer).touched_objects();
-            streams.push((kind, watch.boxed()));
+            streams.push((kind, without_errors(watch, kind.api().2, metrics)));
         }
         let (pods, writer) = reflector::store();
         let watch = watcher(namespaces.api(client), only_ours)
             .default_backoff()
             .reflect(writer)
             .touched_objects();
-        (Self { pods, children }, streams, watch.boxed())
+        let pod_stream = without_errors(watch, "Pod", metrics);
+        (Self { pods, children }, streams, pod_stream)
     }
 
     /// Cached objects of a kind.
@@ -83,6 +86,26 @@ impl Stores {
         };
         tokio::time::timeout(Duration::from_secs(30), all).await.unwrap_or(false)
     }
+}
+
+/// Counts and logs a watch's errors instead of passing them on: each watch backs
+/// off by itself, while the controller would make all watches wait for every
+/// error of any, which adds up to minutes after a restart of the API server.
+pub fn without_errors<K: Send + 'static>(
+    watch: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+    kind: &'static str,
+    metrics: &Arc<Metrics>,
+) -> std::pin::Pin<Box<dyn Stream<Item = Result<K, watcher::Error>> + Send>> {
+    let metrics = Arc::clone(metrics);
+    watch
+        .filter(move |item| {
+            if let Err(error) = item {
+                Metrics::count(&metrics.watch_errors, [("kind", kind)]);
+                tracing::warn!(kind, %error, "watch failed, trying again");
+            }
+            std::future::ready(item.is_ok())
+        })
+        .boxed()
 }
 
 /// Which namespaces are watched.

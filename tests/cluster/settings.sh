@@ -5,6 +5,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 HARNESS=$ROOT/tests/cluster
 CACHE=${CLUSTER_CACHE:-$ROOT/.cache}
 STATE=${CLUSTER_STATE:-$CACHE/cluster}
+# Tells the next run, maybe of another checkout, whose cluster is up.
+MARKER=/run/realtime-cluster
 NODES=${CLUSTER_NODES:-3}
 KUBERNETES_VERSION=v1.35.4
 

@@ -211,16 +211,29 @@ pub fn sources() -> Vec<String> {
     (1..=64).map(|n| format!("198.18.0.{}", 100 + n)).collect()
 }
 
-/// Runs a script of tests/clients with node in the clients' network namespace.
+/// The local cluster has a network namespace for clients. With an existing
+/// cluster clients run where the command runs, which must reach its addresses.
+fn client_command(program: &str) -> (String, Vec<String>) {
+    let namespace = "/run/netns/rt-clients";
+    if std::path::Path::new(namespace).exists() {
+        ("nsenter".into(), vec![format!("--net={namespace}"), program.into()])
+    } else {
+        (program.into(), Vec::new())
+    }
+}
+
+/// Runs a script of tests/clients with node, where clients run.
 ///
 /// # Errors
 /// What it printed.
 pub async fn node(script: &str, args: &[&str]) -> Outcome<String> {
     let script = root().join("tests/clients").join(script);
     let script = script.to_string_lossy();
-    let mut all = vec!["--net=/run/netns/rt-clients", "node", &script];
-    all.extend(args);
-    run("nsenter", &all, "").await
+    let (program, mut all) = client_command("node");
+    all.push(script.into_owned());
+    all.extend(args.iter().map(|arg| (*arg).to_owned()));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    run(&program, &all, "").await
 }
 
 /// A program that runs until it is dropped or stopped; its output is kept line by line.
@@ -232,8 +245,9 @@ pub struct Background {
 
 impl Background {
     fn start(program: &str, args: &[String]) -> Outcome<Self> {
-        let mut child = Command::new("nsenter")
-            .args(["--net=/run/netns/rt-clients", program])
+        let (command, before) = client_command(program);
+        let mut child = Command::new(command)
+            .args(before)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -77,22 +77,20 @@ impl Outbox {
 
     /// Queues a unit. On overflow the session is closed as a slow consumer: it
     /// reconnects and recovers, which beats a gap it is not told of.
-    ///
-    /// # Errors
-    /// `Err` when the unit was dropped.
-    pub fn push(&mut self, unit: Unit) -> Result<(), ()> {
+    /// False when the unit was dropped.
+    pub fn push(&mut self, unit: Unit) -> bool {
         if self.closed.is_some() {
-            return Err(());
+            return false;
         }
         let size = unit.size();
         if self.bytes + size > self.limit && !self.queue.is_empty() {
             self.close(CloseReason::SlowConsumer);
-            return Err(());
+            return false;
         }
         self.bytes += size;
         self.queue.push_back(unit);
         self.wake();
-        Ok(())
+        true
     }
 
     /// Takes units up to about `max` bytes (at least one), or registers to be woken.
@@ -185,7 +183,7 @@ mod tests {
         let mut outbox = Outbox::new(100);
         assert!(outbox.poll_take(&cx, 10).is_pending());
         for text in ["aaaa", "bbbb", "cccc"] {
-            outbox.push(Unit::text(text)).unwrap();
+            assert!(outbox.push(Unit::text(text)));
         }
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(texts(outbox.poll_take(&cx, 10)), ["aaaa", "bbbb"]);
@@ -197,8 +195,8 @@ mod tests {
     fn overflow_closes_the_slow_consumer_and_frees_its_bytes() {
         let cx = Context::from_waker(Waker::noop());
         let mut outbox = Outbox::new(10);
-        outbox.push(Unit::text("larger than the whole limit is let through alone")).unwrap();
-        assert!(outbox.push(Unit::text("x")).is_err());
+        assert!(outbox.push(Unit::text("larger than the whole limit is let through alone")));
+        assert!(!outbox.push(Unit::text("x")));
         assert_eq!((outbox.bytes(), outbox.closed()), (0, Some(CloseReason::SlowConsumer)));
         assert!(matches!(
             outbox.poll_take(&cx, 10),
@@ -210,9 +208,9 @@ mod tests {
     fn what_was_queued_before_a_close_is_still_written() {
         let cx = Context::from_waker(Waker::noop());
         let mut outbox = Outbox::new(100);
-        outbox.push(Unit::text("last words")).unwrap();
+        assert!(outbox.push(Unit::text("last words")));
         outbox.close(CloseReason::Drain);
-        assert!(outbox.push(Unit::text("too late")).is_err());
+        assert!(!outbox.push(Unit::text("too late")));
         assert_eq!(texts(outbox.poll_take(&cx, 100)), ["last words"]);
         assert!(matches!(
             outbox.poll_take(&cx, 10),

@@ -37,7 +37,9 @@ pub struct History {
     /// Passes in a row with lag above its target.
     lag_passes: u32,
     lag_added: Option<SystemTime>,
-    last: Option<i32>,
+    /// The last decision: what is held while there is no reason to change it.
+    /// Never the number of pods, which a rollout raises for a while.
+    held: Option<i32>,
 }
 
 /// The outcome.
@@ -109,7 +111,7 @@ pub fn decide(inputs: &Inputs<'_>, history: &History) -> (Decision, History) {
         }
     };
     decision.changed =
-        history.last.replace(decision.advised).is_some_and(|last| last != decision.advised);
+        history.held.replace(decision.advised).is_some_and(|held| held != decision.advised);
     (decision, history)
 }
 
@@ -160,11 +162,11 @@ fn automatic(inputs: &Inputs<'_>, current: i32, history: &mut History) -> Decisi
     let load = load(inputs);
     let fresh = load.missing == 0;
     let target = scaling.target_connections;
-    let (mut want, mut reason) = (
-        pods_for(load.connections, target),
-        format!("{} connections at {target} a gateway", load.connections),
-    );
-    if let Some((pods, lag)) = lag_demand(inputs, &load, current, history)
+    // After a restart the live pods are the best guess of what was wanted.
+    let held = history.held.unwrap_or(current).clamp(scaling.min, scaling.max);
+    let mut want = pods_for(load.connections, target);
+    let mut reason = format!("{} connections at {target} a gateway", load.connections);
+    if let Some((pods, lag)) = lag_demand(inputs, &load, held, history)
         && pods > want
     {
         (want, reason) = (pods, lag);
@@ -173,35 +175,40 @@ fn automatic(inputs: &Inputs<'_>, current: i32, history: &mut History) -> Decisi
     let cautious = want.max(pods_for(load.connections + load.missing * target, target));
     remember(inputs, cautious, fresh, history);
     let bounded = want.clamp(scaling.min, scaling.max);
-    let mut limited_by = match want {
+    let limited_by = match want {
         _ if want > scaling.max => Some(Limit::Maximum),
         _ if want < scaling.min => Some(Limit::Minimum),
         _ => None,
     };
-    let mut desired = bounded;
-    if bounded > current {
-        let step = current.saturating_add(current.max(STEP_MIN));
-        if bounded > step {
-            (desired, limited_by) = (step, Some(Limit::StepLimit));
-        }
-        let unschedulable =
-            inputs.pods.iter().any(|pod| pod.unschedulable && pod.stage != Stage::Leaving);
-        if unschedulable {
-            (desired, limited_by) = (current, Some(Limit::Unschedulable));
-        }
-    } else if bounded < current {
-        (desired, limited_by) = shrink(inputs, current, bounded, fresh, history, limited_by);
-    }
-    // A change of the bounds alone acts at once, up; down it waits for the window like any other.
-    let desired = desired.min(scaling.max.max(current)).max(scaling.min.min(scaling.max));
+    let (desired, limited_by) = if bounded > held {
+        grow(inputs, held, bounded, limited_by)
+    } else if bounded < held {
+        shrink(inputs, held, bounded, fresh, history, limited_by)
+    } else {
+        (bounded, limited_by)
+    };
     Decision { current, desired, advised: desired, reason, limited_by, fresh, changed: false }
+}
+
+fn grow(
+    inputs: &Inputs<'_>,
+    held: i32,
+    bounded: i32,
+    limited_by: Option<Limit>,
+) -> (i32, Option<Limit>) {
+    let lost = |pod: &PodView| pod.unschedulable && pod.stage != Stage::Leaving;
+    if inputs.pods.iter().any(lost) {
+        return (held, Some(Limit::Unschedulable));
+    }
+    let step = held.saturating_add(held.max(STEP_MIN));
+    if bounded > step { (step, Some(Limit::StepLimit)) } else { (bounded, limited_by) }
 }
 
 /// Lag in the gateway's own leg adds one gateway at a time; the broker's leg never does.
 fn lag_demand(
     inputs: &Inputs<'_>,
     load: &Load,
-    current: i32,
+    held: i32,
     history: &mut History,
 ) -> Option<(i32, String)> {
     let target = i64::from(inputs.scaling.target_lag_ms);
@@ -215,7 +222,7 @@ fn lag_demand(
         return None;
     }
     history.lag_added = Some(inputs.now);
-    Some((current + 1, format!("gateway lag {} ms above {target} ms", load.worst_lag_ms)))
+    Some((held + 1, format!("gateway lag {} ms above {target} ms", load.worst_lag_ms)))
 }
 
 fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
@@ -238,22 +245,22 @@ fn remember(inputs: &Inputs<'_>, demand: i32, fresh: bool, history: &mut History
 
 fn shrink(
     inputs: &Inputs<'_>,
-    current: i32,
+    held: i32,
     bounded: i32,
     fresh: bool,
     history: &History,
     limited_by: Option<Limit>,
 ) -> (i32, Option<Limit>) {
     if !fresh {
-        return (current, Some(Limit::StaleSamples));
+        return (held, Some(Limit::StaleSamples));
     }
     let window = Duration::from_secs(inputs.scaling.window_seconds);
     let full = history.demand.front().is_some_and(|(at, _)| elapsed(*at, inputs.now) >= window);
-    let highest = history.demand.iter().map(|(_, demand)| *demand).max().unwrap_or(current);
     if !full {
-        return (current, Some(Limit::Window));
+        return (held, Some(Limit::Window));
     }
-    let allowed = highest.clamp(inputs.scaling.min, inputs.scaling.max).min(current);
+    let highest = history.demand.iter().map(|(_, demand)| *demand).max().unwrap_or(held);
+    let allowed = highest.clamp(inputs.scaling.min, inputs.scaling.max).min(held);
     let limit = if allowed > bounded { Some(Limit::Window) } else { limited_by };
     (allowed, limit)
 }
@@ -322,7 +329,7 @@ mod tests {
     fn a_missing_sample_never_scales_down() {
         let mut missing = vec![pod(1); 6];
         missing[3].sample_age = None;
-        let mut passes = vec![vec![pod(1); 6]; 70];
+        let mut passes = vec![vec![pod(1); 6]; 50];
         passes.push(missing.clone());
         let decision = run(&scaling(2, 10), &passes);
         assert_eq!((decision.desired, decision.limited_by), (6, Some(Limit::StaleSamples)));
@@ -340,7 +347,8 @@ mod tests {
             (decision.desired, decision.reason.as_str()),
             (3, "gateway lag 900 ms above 250 ms")
         );
-        assert_eq!(run(&scaling(2, 10), &vec![slow(); 10]).desired, 2);
+        // One gateway is added and kept until the window says otherwise, not one a pass.
+        assert_eq!(run(&scaling(2, 10), &vec![slow(); 10]).desired, 3);
     }
 
     #[test]
@@ -369,9 +377,9 @@ mod tests {
             let scaling = scaling(min, min + extra);
             let decision = run(&scaling, &vec![pods; passes]);
             prop_assert!(decision.desired >= min);
-            prop_assert!(decision.desired <= scaling.max.max(decision.current));
+            prop_assert!(decision.desired <= scaling.max);
             if !decision.fresh {
-                prop_assert!(decision.desired >= decision.current.min(scaling.max.max(decision.current)));
+                prop_assert!(decision.desired >= decision.current.min(scaling.max));
             }
         }
     }

@@ -47,9 +47,10 @@ network_down() {
   for name in $(ip netns list 2>/dev/null | awk '{print $1}' | grep -e "^$NODE_PREFIX" -e "^$CLIENTS$" || true); do
     ip netns del "$name"
   done
-  # Pods' namespaces are made by the CNI plugin and named cni-UUID; only ours are listed by the nodes.
-  if [[ -f $STATE/cni-netns ]]; then
-    while read -r name; do ip netns del "$name" 2>/dev/null || true; done <"$STATE/cni-netns"
-  fi
+  # Pods' namespaces, made by the container runtime, are named cni-UUID. One
+  # belongs to us when nothing runs in it any more.
+  for name in $(ip netns list 2>/dev/null | awk '{print $1}' | grep '^cni-' || true); do
+    [[ -n $(ip netns pids "$name" 2>/dev/null) ]] || ip netns del "$name" 2>/dev/null || true
+  done
   ip link del "$BRIDGE" 2>/dev/null || true
 }

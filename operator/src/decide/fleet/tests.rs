@@ -211,6 +211,38 @@ fn a_gateway_that_cannot_be_asked_is_never_removed() {
     }
 }
 
+/// Found on a real cluster: the pods that a rollout adds for a while were taken
+/// for the size to be held, so each pass added more, without end.
+#[test]
+fn a_rollout_under_the_autoscaler_never_grows_the_fleet() {
+    use crate::decide::scale::{History, Inputs, decide};
+    for restart_at in [None, Some(7)] {
+        let mut world = World::new(&[(OLD, 4)]);
+        world.settings.scaling = crate::settings::Scaling {
+            mode: crate::crd::AutoscalingMode::BuiltIn,
+            min: 1,
+            max: 6,
+            window_seconds: 60,
+            ..world.settings.scaling
+        };
+        let mut history = History::default();
+        let mut most = 0;
+        for second in 0..50 {
+            if restart_at == Some(second) {
+                history = History::default();
+            }
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000 + second);
+            let inputs = Inputs { scaling: &world.settings.scaling, pods: &world.pods, now };
+            let decision;
+            (decision, history) = decide(&inputs, &history);
+            world.pass(decision.desired);
+            most = most.max(world.pods.iter().filter(|pod| pod.stage != Stage::Leaving).count());
+        }
+        assert!(most <= 6, "{most} gateways, with a restart at {restart_at:?}");
+        assert_eq!((world.of(OLD), world.dropped), (0, 0));
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_is_asked_nobody_is_dropped_and_it_settles(
