@@ -33,6 +33,8 @@ const LEASE: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(5);
 /// A looked-up peer is believed this long: its pod's address never changes.
 const CACHE: Duration = Duration::from_secs(10);
+/// A killed pod's announcement outlives it: connecting to it must fail fast.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most peers remembered.
 const CACHE_MAX: usize = 4096;
 
@@ -61,7 +63,10 @@ impl Peers {
         if redis.is_none() {
             let _ = number.set(rand::random::<u32>() & POD_NUMBER_MAX);
         }
-        let http = Client::builder(TokioExecutor::new()).build_http();
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        let http = Client::builder(TokioExecutor::new()).build(connector);
         Self {
             number,
             pod,
