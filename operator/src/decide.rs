@@ -47,6 +47,9 @@ impl Note {
     }
 }
 
+/// What the API server fills in for `gateway.replicas`: not a wish of anybody.
+const DEFAULT_REPLICAS: i32 = 2;
+
 /// Decides a pass.
 #[must_use]
 pub fn decide(
@@ -125,6 +128,11 @@ fn notes(
         notes.push(Note::normal(reason, text));
     }
     notes.extend(fleet.notes.iter().cloned());
+    let replicas = settings.scaling.replicas;
+    if settings.scaling.mode == AutoscalingMode::BuiltIn && replicas != DEFAULT_REPLICAS {
+        let text = format!("gateway.replicas is {replicas}, but autoscaling.mode BuiltIn decides");
+        notes.push(Note { warning: true, reason: "ReplicasIgnored", text });
+    }
     if let Some(pod) = redis {
         notes.push(Note::normal(
             "RedisReplaced",
@@ -141,4 +149,25 @@ pub fn next_look(settings: &Settings, plan: &Plan) -> Duration {
     let watching =
         matches!(settings.scaling.mode, AutoscalingMode::BuiltIn | AutoscalingMode::Advice);
     Duration::from_millis(if watching || plan.fleet.moving { 1_000 } else { 5_000 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reasons(spec: serde_json::Value) -> Vec<&'static str> {
+        let settings = objects::tests::settings(spec);
+        let (plan, _) =
+            decide(&settings, &Observed::default(), &History::default(), SystemTime::UNIX_EPOCH);
+        plan.notes.iter().map(|note| note.reason).collect()
+    }
+
+    #[test]
+    fn a_replica_count_that_nobody_heeds_is_told() {
+        let built_in = json!({"mode": "BuiltIn", "max": 5});
+        assert_eq!(reasons(json!({"autoscaling": built_in})), ["GatewaysAdded"]);
+        let both = json!({"autoscaling": built_in, "gateway": {"replicas": 4}});
+        assert_eq!(reasons(both), ["GatewaysAdded", "ReplicasIgnored"]);
+    }
 }

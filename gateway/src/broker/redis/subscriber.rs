@@ -129,6 +129,8 @@ async fn serve(
     let mut commands = early;
     let lost = loop {
         if !commands.is_empty() && change(&mut sink, wanted, &mut commands).await.is_err() {
+            // They are noted as wanted and take effect with the next connection.
+            answer(&mut commands);
             break Lost::Failed;
         }
         shared.metrics.broker_subscriptions.set(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
