@@ -1,11 +1,13 @@
 //! Prints PASS or FAIL a point and writes docs/verification/NAME.md.
 
 use crate::cluster::root;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The result of one scenario.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Point {
     /// Its name.
     pub name: String,
@@ -18,6 +20,13 @@ pub struct Point {
 }
 
 impl Point {
+    /// Stands for what was not run yet.
+    #[must_use]
+    pub fn open() -> Self {
+        let outcome = Err("not run yet".into());
+        Self { name: String::new(), title: String::new(), outcome, took: Duration::ZERO }
+    }
+
     /// Prints its line.
     pub fn print(&self) {
         let seconds = self.took.as_secs();
@@ -25,6 +34,34 @@ impl Point {
             Ok(figures) => println!("PASS {} ({seconds} s): {figures}", self.name),
             Err(error) => println!("FAIL {} ({seconds} s): {error}", self.name),
         }
+    }
+}
+
+/// Where the points that passed are kept until a run is complete.
+fn memory(suite: &str) -> PathBuf {
+    root().join(".cache").join(format!("passed-{suite}.json"))
+}
+
+/// What passed in an earlier run that was cut short or had failures.
+#[must_use]
+pub fn recall(suite: &str) -> Vec<Point> {
+    let text = std::fs::read_to_string(memory(suite)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Keeps what passed; forgets everything when nothing is left to do.
+pub fn remember(suite: &str, points: &[Point]) {
+    let passed: Vec<_> = points.iter().filter(|point| point.outcome.is_ok()).collect();
+    let kept = if passed.len() == points.len() {
+        std::fs::remove_file(memory(suite))
+    } else {
+        std::fs::write(memory(suite), serde_json::to_string(&passed).unwrap_or_default())
+    };
+    // Only a later --resume would miss it.
+    if let Err(error) = kept
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        eprintln!("failed to remember what passed: {error}");
     }
 }
 
@@ -66,6 +103,10 @@ pub fn write(name: &str, points: &[Point]) -> std::io::Result<()> {
             point.title,
             figures.replace('|', "/")
         );
+    }
+    // Only the acceptance is a document; the smoke is a test.
+    if name == "smoke" {
+        return Ok(());
     }
     let folder = root().join("docs/verification");
     std::fs::create_dir_all(&folder)?;
