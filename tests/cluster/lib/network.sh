@@ -42,8 +42,13 @@ clients_network() {
   ip -n "$CLIENTS" route add default via "$HOST_IP"
 }
 
+# Links whose names this harness gives.
+our_links() { ip -o link show | awk -F': ' '{sub(/@.*/, "", $2); print $2}' | grep -e "^$NODE_PREFIX[0-9]" -e "^$CLIENTS$" -e "^$BRIDGE$"; }
+
 network_down() {
   local name
+  # Explicitly: a namespace takes its links along only when the kernel gets to it.
+  for name in $(our_links || true); do ip link del "$name" 2>/dev/null || true; done
   for name in $(ip netns list 2>/dev/null | awk '{print $1}' | grep -e "^$NODE_PREFIX" -e "^$CLIENTS$" || true); do
     ip netns del "$name"
   done
@@ -52,5 +57,7 @@ network_down() {
   for name in $(ip netns list 2>/dev/null | awk '{print $1}' | grep '^cni-' || true); do
     [[ -n $(ip netns pids "$name" 2>/dev/null) ]] || ip netns del "$name" 2>/dev/null || true
   done
-  ip link del "$BRIDGE" 2>/dev/null || true
+  wait_for 30 "the old network is gone" no_links || die "still there: $(our_links | tr '\n' ' ')"
 }
+
+no_links() { ! our_links; }
