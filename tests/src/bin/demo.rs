@@ -5,6 +5,7 @@ use clap::Parser;
 use kube::Client;
 use serde_json::Value;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tests::cluster::{Background, Namespace, Outcome, ensure, node, root, wait_for};
 use tests::view::{Gateway, Moment, View};
@@ -48,6 +49,8 @@ struct Demo {
     view: View,
     start: Instant,
     target: i64,
+    /// Sum and number of all lags at the last look: the view shows what came since.
+    lag: Mutex<(f64, f64)>,
 }
 
 /// One row of the summary.
@@ -72,6 +75,7 @@ async fn demo(args: Args) -> Outcome {
         view: View::default(),
         start: Instant::now(),
         target: 500,
+        lag: Mutex::new((0.0, 0.0)),
     };
     step("socket.io-client from npm, one on each pod");
     let pods = demo.namespace.gateways().await?;
@@ -226,7 +230,11 @@ impl Demo {
                 connections: value("realtime_connections{") as i64,
             });
         }
-        moment.lag_ms = if lag_count > 0.0 { lag_sum / lag_count * 1000.0 } else { 0.0 };
+        let mut before = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        // Removed gateways take their counters along.
+        let (sum, count) = (lag_sum - before.0, lag_count - before.1);
+        moment.lag_ms = if count > 0.0 && sum >= 0.0 { sum / count * 1000.0 } else { 0.0 };
+        *before = (lag_sum, lag_count);
         Ok(moment)
     }
 
