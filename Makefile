@@ -28,7 +28,7 @@ test: deps ## Everything CI runs: lint, unit, property, real Redis, real clients
 	@tools/suite unit-and-redis 600 cargo test --workspace --quiet
 	@tools/suite images 900 $(MAKE) -s images
 	@tools/suite cluster 900 $(MAKE) -s cluster
-	@tools/suite generated 60 tools/check-generated
+	@tools/suite generated 180 tools/check-generated
 	@tools/suite smoke 180 $(MAKE) -s smoke
 	@$(MAKE) -s cluster-down
 
