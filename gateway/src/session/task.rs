@@ -54,7 +54,7 @@ pub async fn run(
     let carrier = if websocket.is_some() { Carrier::WebSocket } else { Carrier::Polling };
     app.metrics.connects.get_or_create(&carrier_labels(carrier)).inc();
     app.metrics.connections.get_or_create(&carrier_labels(carrier)).inc();
-    let task = Task {
+    let mut task = Task {
         client: Client::new(Arc::clone(&app), Arc::clone(&session)),
         websocket,
         beat: Beat::Ping(now + Duration::from_millis(options.ping_interval_ms.into())),
@@ -64,7 +64,6 @@ pub async fn run(
         app: Arc::clone(&app),
         session: Arc::clone(&session),
     };
-    let mut task = task;
     let reason = match AssertUnwindSafe(task.run(inputs)).catch_unwind().await {
         Ok(reason) => reason,
         Err(_) => {
