@@ -91,7 +91,7 @@ pub const GATEWAY: &[Metric] = &[
         "realtime_publishes",
         Kind::Counter,
         &["result"],
-        "Publishes by clients: ok, denied, limited, too_large, unavailable, local",
+        "Publishes by clients: ok, denied, limited, unavailable, local",
     ),
     metric(
         "realtime_events_ignored",

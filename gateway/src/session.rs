@@ -228,6 +228,12 @@ impl Session {
         self.state().outbox.closed()
     }
 
+    /// True while a poll is pending.
+    #[must_use]
+    pub fn is_polled(&self) -> bool {
+        self.state().polling
+    }
+
     /// How the client is connected.
     #[must_use]
     pub fn carrier(&self) -> Carrier {

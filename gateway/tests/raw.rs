@@ -7,7 +7,6 @@ mod support;
 use futures_util::{SinkExt as _, StreamExt as _};
 use gateway::app::Gateway;
 use gateway::life::phase_label;
-use std::time::Duration;
 use support::{DEADLINE, gateway, gateway_with, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -62,6 +61,11 @@ async fn closed(socket: &mut WebSocketStream<TcpStream>) -> u16 {
     }
 }
 
+/// True when some session has a poll pending.
+fn polled(gateway: &Gateway) -> bool {
+    gateway.app.registry.all().iter().any(|session| session.is_polled())
+}
+
 fn sid(answer: &str) -> String {
     let (_, rest) = answer.split_once("\"sid\":\"").unwrap_or_else(|| panic!("no sid: {answer}"));
     rest[..20].to_owned()
@@ -93,7 +97,7 @@ async fn a_second_poll_ends_both_and_the_session() {
     let sid = sid(&get(&gateway, "EIO=4&transport=polling").await);
     let query = format!("EIO=4&transport=polling&sid={sid}");
     let (first, second) = tokio::join!(get(&gateway, &query), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        wait_for("the first poll is pending", async || polled(&gateway)).await;
         get(&gateway, &query).await
     });
     assert!(first.ends_with("1"), "{first}");
@@ -109,7 +113,7 @@ async fn an_aborted_poll_ends_the_session() {
     let request =
         format!("GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    wait_for("the poll is pending", async || polled(&gateway)).await;
     drop(stream);
     wait_for("the session is gone", async || gateway.app.registry.is_empty()).await;
 }
@@ -240,7 +244,12 @@ async fn a_drain_announces_every_close_and_refuses_newcomers() {
     text(&mut socket).await;
     let sid = sid(&get(&gateway, "EIO=4&transport=polling").await);
     let ((), code, polled) = tokio::join!(gateway.drain(), closed(&mut socket), async {
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        // Closed between two polls: the next one must be told.
+        wait_for("the polling session is closed", async || {
+            let all = gateway.app.registry.all();
+            all.iter().any(|s| s.sid.to_string() == sid && s.closed().is_some())
+        })
+        .await;
         get(&gateway, &format!("EIO=4&transport=polling&sid={sid}")).await
     });
     assert_eq!(code, 1012);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
 
 /// A scenario's failure, in words.
 pub type Outcome<T = ()> = Result<T, String>;
@@ -241,6 +242,7 @@ pub struct Background {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Arc<Mutex<Vec<Value>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Background {
@@ -258,14 +260,14 @@ impl Background {
         let stdout = child.stdout.take().ok_or("no standard output")?;
         let lines = Arc::<Mutex<Vec<Value>>>::default();
         let sink = Arc::clone(&lines);
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let mut read = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = read.next_line().await {
                 let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(value);
             }
         });
-        Ok(Self { child, stdin, lines })
+        Ok(Self { child, stdin, lines, reader })
     }
 
     /// The load tool.
@@ -312,7 +314,8 @@ impl Background {
     pub async fn stop(mut self) -> Value {
         drop(self.stdin.take());
         let _ = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Its output ends with it; then the last line is there.
+        let _ = tokio::time::timeout(Duration::from_secs(5), &mut self.reader).await;
         self.lines().last().cloned().unwrap_or_default()
     }
 }
